@@ -1,0 +1,1 @@
+"""Programs that turn docs/ into the published site and check what it promises."""

@@ -1,0 +1,54 @@
+"""Make sure of a Chromium and Japanese fonts: the machine's, Playwright's, or Debian's."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+from scripts import chromium, setup
+
+_FONTS = "fonts-noto-cjk"
+
+
+def _runs(path: str) -> bool:
+    """Try it: a file that is there may still not start."""
+    command = [path, *chromium.FLAGS, "--dump-dom", "about:blank"]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=60).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _usable() -> bool:
+    path = chromium.find()
+    return path is not None and _runs(path)
+
+
+def _from_playwright() -> None:
+    setup.say("PlaywrightのChromiumを入れます")
+    subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"])
+
+
+def _has_japanese_fonts() -> bool:
+    if sys.platform == "darwin":
+        return True
+    if not shutil.which("fc-list"):
+        return False
+    listed = subprocess.run(["fc-list", ":lang=ja", "family"], capture_output=True, text=True)
+    return "CJK" in listed.stdout or "Noto Sans JP" in listed.stdout
+
+
+def ensure() -> str:
+    """Return the path of a Chromium that starts, installing one where needed."""
+    if not _usable():
+        _from_playwright()
+    if not _usable():
+        setup.apt(["chromium"])
+    if not _has_japanese_fonts():
+        setup.apt([_FONTS, "fontconfig"])
+    return chromium.require()
+
+
+if __name__ == "__main__":
+    print(f"Chromium: {ensure()}")

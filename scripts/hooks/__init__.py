@@ -1,0 +1,1 @@
+"""MkDocs hooks, one per concern; each can be deleted with its line in mkdocs.yml."""
