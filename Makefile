@@ -10,7 +10,7 @@ help: ## この一覧
 
 serve: ## 下書きを http://127.0.0.1:8000 で見る
 	@$(PYTHON) scripts/setup.py serve
-	@$(BIN)/mkdocs serve --livereload --dev-addr 127.0.0.1:8000
+	@$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
 
 build: setup ## 公開するサイトを site/ に作る
 	@$(BIN)/python -m scripts.build

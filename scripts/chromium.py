@@ -64,6 +64,7 @@ def require() -> str:
 
     Raises:
         NoChromiumError: when there is none.
+
     """
     path = find()
     if not path:
@@ -76,6 +77,7 @@ def dump_dom(page: Path, *, seconds: int = 300) -> str:
 
     Raises:
         NoChromiumError: when there is no Chromium, or it does not finish in `seconds`.
+
     """
     with tempfile.TemporaryDirectory() as profile:
         command = [

@@ -16,6 +16,7 @@ FILE = Path("permalinks.txt")
 _ANCHOR = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 # The theme's own ids inside an article are no promise to anyone.
 _OURS = "//article//*[@id and not(ancestor-or-self::figure[@class='diagram'])]/@id"
+_REFRESHES = "//meta[translate(@http-equiv, 'R', 'r')='refresh']/@content"
 _REFRESH = re.compile(r"url=[\"']?([^\"']+)", re.I)
 
 
@@ -39,7 +40,12 @@ class Site:
 
 
 def _anchors(page: html.HtmlElement) -> set[str]:
-    return {str(id_) for id_ in page.xpath(_OURS) if _ANCHOR.fullmatch(str(id_))}
+    return {id_ for id_ in _strings(page, _OURS) if _ANCHOR.fullmatch(id_)}
+
+
+def _strings(page: html.HtmlElement, xpath: str) -> list[str]:
+    found = page.xpath(xpath)
+    return [str(item) for item in found] if isinstance(found, list) else []
 
 
 def read_site(folder: Path) -> Site:
@@ -49,8 +55,7 @@ def read_site(folder: Path) -> Site:
         parent = path.parent.relative_to(folder).as_posix()
         url = "/" if parent == "." else f"/{parent}/"
         page = html.fromstring(path.read_bytes())
-        refresh = page.xpath("//meta[translate(@http-equiv,'R','r')='refresh']/@content")
-        target = _REFRESH.search(str(refresh[0])) if refresh else None
+        target = _REFRESH.search("".join(_strings(page, _REFRESHES)))
         if target:
             site.redirects[url] = urlsplit(urljoin(f"http://site{url}", target[1])).path
         else:

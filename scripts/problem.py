@@ -18,6 +18,7 @@ class Problem:
     cure: str
 
     def __str__(self) -> str:
+        """Return `path:line: what。cure`."""
         return f"{self.path}:{self.line}: {self.what}。{self.cure}"
 
 
@@ -31,6 +32,7 @@ def stop_on(problems: Iterable[Problem]) -> None:
 
     Raises:
         PluginError: with every problem, one a line; MkDocs exits with 1.
+
     """
     found = report(problems)
     if found:

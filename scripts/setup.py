@@ -86,7 +86,14 @@ def install(venv: Path, *requirements: str) -> None:
         return
     say(f"Pythonのパッケージを入れます({' '.join(requirements)})")
     options = [part for file in files for part in ("-r", str(file))]
-    pip = [venv / "bin/python", "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    pip: list[str | Path] = [
+        venv / "bin/python",
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+    ]
     cure = "ネットワークと、requirements*.txtに手を加えていないかを確かめてください"
     run([*pip, "--require-hashes", *options], "Pythonのパッケージを入れられません", cure)
     stamp.write_text(digest)
@@ -107,7 +114,7 @@ def npm(*, everything: bool) -> None:
     say("npmのパッケージを入れます(Nodeはwheelの中のものを使います)")
     scope = [] if everything else ["--omit=dev"]
     quiet = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-    python = [VENV / "bin/python", "-c", _NPM]
+    python: list[str | Path] = [VENV / "bin/python", "-c", _NPM]
     cure = "ネットワークを確かめ、node_modules/ を消してもう一度実行してください"
     run([*python, "ci", *quiet, *scope], "npmのパッケージを入れられません", cure)
     stamp.write_text(digest + ("+dev" if everything else ""))
@@ -127,7 +134,11 @@ def test() -> None:
     install(VENV, "requirements.txt", "requirements-test.txt")
     import_from_here()
     npm(everything=True)
-    run([VENV / "bin/python", "-m", "scripts.browser"], "ブラウザーがありません", "上の行をご覧ください")
+    run(
+        [VENV / "bin/python", "-m", "scripts.browser"],
+        "ブラウザーがありません",
+        "上の行をご覧ください",
+    )
 
 
 def exit_door() -> None:
@@ -141,7 +152,7 @@ _STEPS = {"serve": serve, "test": test, "exit-door": exit_door}
 
 def main() -> None:
     """Run the named steps in order."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - run by whatever Python the machine has
         stop(f"Python {sys.version.split()[0]} は古すぎます", "Python 3.11以降を入れてください")
     for name in sys.argv[1:] or ["serve"]:
         _STEPS[name]()

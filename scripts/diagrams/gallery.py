@@ -48,6 +48,7 @@ def draw(sources: Iterable[str], author: Mapping[str, object]) -> dict[str, Draw
 
     Raises:
         NoChromiumError: when something is to be drawn and no Chromium is there.
+
     """
     engine = _engine(author)
     wanted = sorted(set(sources))

@@ -82,6 +82,7 @@ def draw(sources: Sequence[str], author: Mapping[str, object]) -> list[Drawing |
 
     Raises:
         NoChromiumError: when no Chromium is found or it hands nothing back.
+
     """
     if not sources:
         return []

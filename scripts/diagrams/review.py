@@ -65,6 +65,7 @@ def review(
 
     Raises:
         NoChromiumError: when something is to be drawn and no Chromium is there.
+
     """
     listed = list(fences)
     outcomes = gallery.draw((fence.source for fence in listed), author)

@@ -13,6 +13,7 @@ from scripts.problem import Problem, stop_on
 from scripts.source import Source
 
 DESCRIPTION_LIMIT = 120
+_SECTION = 2  # a chapter's sections are its second-level headings
 _PARTS = re.compile(r"(?:protocols|os|network|database)/(?!index\.md)")
 _SECTIONS = {
     "conclusion": "結論",
@@ -56,7 +57,7 @@ def _front_matter(source: Source, fields: dict[str, str]) -> Iterator[Problem]:
 def _sections(source: Source) -> Iterator[Problem]:
     left_out = source.front_matter.get("without") or []
     wanted = [id_ for id_ in _SECTIONS if id_ not in left_out]
-    found = {heading.id: heading.line for heading in source.headings() if heading.level == 2}
+    found = {heading.id: heading.line for heading in source.headings() if heading.level == _SECTION}
     last = 1
     for id_ in wanted:
         name = f"「## {_SECTIONS[id_]} {{#{id_}}}」"
@@ -90,9 +91,7 @@ def check(source: Source) -> Iterator[Problem]:
     yield from _corrections(source)
 
 
-def on_page_markdown(
-    markdown: str, /, *, page: Page, config: MkDocsConfig, files: Files
-) -> None:
+def on_page_markdown(markdown: str, /, *, page: Page, config: MkDocsConfig, files: Files) -> None:
     """Check a chapter wholly, any other page for its title and description."""
     if page.file.generated_by:
         return

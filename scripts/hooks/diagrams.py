@@ -34,7 +34,9 @@ def on_startup(*, command: Literal["build", "gh-deploy", "serve"], dirty: bool) 
     """Decide once whether this run draws."""
     _run["publishes"] = publishing.publishes(command)
     if command == "build" and not _run["publishes"]:
-        log.info("Chromiumがないので、図は読む人のブラウザーで描きます。公開用はmake buildで作ります")
+        log.info(
+            "Chromiumがないので、図は読む人のブラウザーで描きます。公開用はmake buildで作ります"
+        )
 
 
 def on_pre_build(*, config: MkDocsConfig) -> None:
@@ -80,6 +82,7 @@ def on_env(env: Environment, /, *, config: MkDocsConfig, files: Files) -> None:
 
     Raises:
         PluginError: when a diagram breaks a rule, or nothing is there to draw with.
+
     """
     fences = [fence for found in _pages.values() for fence in found]
     if not _run["publishes"]:

@@ -46,9 +46,7 @@ def check(source: Source) -> Iterator[Problem]:
             )
 
 
-def on_page_markdown(
-    markdown: str, /, *, page: Page, config: MkDocsConfig, files: Files
-) -> None:
+def on_page_markdown(markdown: str, /, *, page: Page, config: MkDocsConfig, files: Files) -> None:
     """Check the headings of one page."""
     if not page.file.generated_by:
         _problems.extend(check(Source.read(page.file)))

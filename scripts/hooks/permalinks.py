@@ -27,6 +27,7 @@ def on_post_build(*, config: MkDocsConfig) -> None:
 
     Raises:
         PluginError: when a published link is lost or a new one is not listed.
+
     """
     if not _run["checks"]:
         return

@@ -22,6 +22,7 @@ def on_startup(*, command: Literal["build", "gh-deploy", "serve"], dirty: bool) 
 
     Raises:
         PluginError: when Mermaid was not installed.
+
     """
     _run["publishes"] = publishing.publishes(command)
     if not MERMAID.is_file():

@@ -43,9 +43,7 @@ def check(source: Source, listed: set[str]) -> Iterator[Problem]:
                 )
 
 
-def on_page_markdown(
-    markdown: str, /, *, page: Page, config: MkDocsConfig, files: Files
-) -> None:
+def on_page_markdown(markdown: str, /, *, page: Page, config: MkDocsConfig, files: Files) -> None:
     """Check the references of one page."""
     if not page.file.generated_by:
         _problems.extend(check(Source.read(page.file), _listed))
