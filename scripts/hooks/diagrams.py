@@ -26,7 +26,7 @@ from scripts.source import Source
 log = logging.getLogger("mkdocs.hooks.diagrams")
 
 _DIV = re.compile(r'<div class="mermaid">(.*?)</div>', re.S)
-_pages: dict[Page, list[Fence]] = {}
+_pages: list[tuple[Page, list[Fence]]] = []
 _run = {"publishes": False}
 
 
@@ -50,7 +50,7 @@ def on_page_content(
     """Note the fences of a page that has any."""
     if _DIV.search(content):
         source = Source.read(page.file)
-        _pages[page] = find_fences(source.text, source.path)
+        _pages.append((page, find_fences(source.text, source.path)))
     return None
 
 
@@ -84,7 +84,7 @@ def on_env(env: Environment, /, *, config: MkDocsConfig, files: Files) -> None:
         PluginError: when a diagram breaks a rule, or nothing is there to draw with.
 
     """
-    fences = [fence for found in _pages.values() for fence in found]
+    fences = [fence for _, found in _pages for fence in found]
     if not _run["publishes"]:
         _warn(fences)
         return
@@ -93,5 +93,5 @@ def on_env(env: Environment, /, *, config: MkDocsConfig, files: Files) -> None:
     except NoChromiumError as missing:
         raise PluginError(str(missing)) from missing
     stop_on(problems)
-    for page, found in _pages.items():
+    for page, found in _pages:
         page.content = _place(page, found, drawings)
