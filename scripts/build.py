@@ -17,7 +17,15 @@ PART = Path(".cache/site-part")
 def build(part: Path = PART) -> int:
     """Run MkDocs strictly into `part`; return its exit code."""
     shutil.rmtree(part, ignore_errors=True)
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(part)]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--site-dir",
+        str(part),
+    ]
     environment = {**os.environ, publishing.VARIABLE: "1", "NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(command, env=environment).returncode
 

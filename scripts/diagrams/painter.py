@@ -86,6 +86,7 @@ def draw(sources: Sequence[str], author: Mapping[str, object]) -> list[Drawing |
     """
     if not sources:
         return []
+    print(f"==> {len(sources)}枚の図を描きます", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "draw.html"
         page.write_text(_page(sources, author), encoding="utf-8")

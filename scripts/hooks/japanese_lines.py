@@ -18,11 +18,11 @@ _PRE = re.compile(r"(<pre\b.*?</pre>)", re.DOTALL)
 def join(html: str) -> str:
     """Return the HTML without line breaks between wide characters, <pre> left alone."""
     parts = _PRE.split(html)
-    return "".join(part if index % 2 else _BREAK.sub(r"\1", part) for index, part in enumerate(parts))
+    return "".join(
+        part if index % 2 else _BREAK.sub(r"\1", part) for index, part in enumerate(parts)
+    )
 
 
-def on_page_content(
-    content: str, /, *, page: Page, config: MkDocsConfig, files: Files
-) -> str:
+def on_page_content(content: str, /, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Join the lines of one page."""
     return join(content)
