@@ -46,12 +46,13 @@ _FAINT = """() => {
     const box = svg.getBoundingClientRect();
     if (!box.width || !box.height) found.push(`${svg.id} has no size`);
     const style = getComputedStyle(svg);
-    for (const text of svg.querySelectorAll("text"))
+    const letters = [...svg.querySelectorAll("text, tspan")].filter((t) => !t.childElementCount);
+    for (const text of letters)
       for (const ground of grounds)
         if (contrast(getComputedStyle(text).fill, style.getPropertyValue(`--dg-${ground}`)) < 4.5)
           found.push(`${svg.id}: "${text.textContent}" is faint on --dg-${ground}`);
-    const line = contrast(style.getPropertyValue("--dg-line"), style.getPropertyValue("--dg-paper"));
-    if (line < 3) found.push(`${svg.id}: lines are faint`);
+    const [line, paper] = ["line", "paper"].map((name) => style.getPropertyValue(`--dg-${name}`));
+    if (contrast(line, paper) < 3) found.push(`${svg.id}: lines are faint`);
   }
   return found;
 }"""
@@ -107,4 +108,4 @@ def unnamed_diagrams(html: str) -> list[str]:
 def pages_of(site: Path) -> list[str]:
     """Return the URLs of a built site, the page for what is missing included."""
     folders = [path.parent.relative_to(site).as_posix() for path in site.rglob("index.html")]
-    return sorted("/" if folder == "." else f"/{folder}/" for folder in folders) + ["/404.html"]
+    return [*sorted("/" if folder == "." else f"/{folder}/" for folder in folders), "/404.html"]

@@ -23,8 +23,14 @@ class _Handler(SimpleHTTPRequestHandler):
         code = 200 if path.is_file() else 404
         self._send(path if code == 200 else Path(self.directory) / "404.html", code)
 
+    def _addressed(self, path: Path) -> bytes:
+        """Instant navigation compares the sitemap's port with the page's."""
+        if path.name != "sitemap.xml":
+            return path.read_bytes()
+        return path.read_bytes().replace(b"//127.0.0.1:8000", b"//" + self.headers["Host"].encode())
+
     def _send(self, path: Path, code: int) -> None:
-        body = path.read_bytes()
+        body = self._addressed(path)
         self.send_response(code)
         self.send_header("Content-Type", f"{self.guess_type(path)}")
         if path.suffix in _TEXT:
