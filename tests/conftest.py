@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from scripts import chromium
-from tests.server import serving
+from scripts.server import serving
 from tests.workshop import ROOT, Workshop, open_workshop
 
 _FLAGS = [flag for flag in chromium.FLAGS if flag != "--headless"]

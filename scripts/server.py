@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,8 +21,10 @@ class _Handler(SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         path = Path(self.translate_path(self.path))
         path = path / "index.html" if path.is_dir() else path
-        code = 200 if path.is_file() else 404
-        self._send(path if code == 200 else Path(self.directory) / "404.html", code)
+        if path.is_file():
+            self._send(path, HTTPStatus.OK)
+        else:
+            self._send(Path(self.directory) / "404.html", HTTPStatus.NOT_FOUND)
 
     def _addressed(self, path: Path) -> bytes:
         """Instant navigation compares the sitemap's port with the page's."""
@@ -29,7 +32,7 @@ class _Handler(SimpleHTTPRequestHandler):
             return path.read_bytes()
         return path.read_bytes().replace(b"//127.0.0.1:8000", b"//" + self.headers["Host"].encode())
 
-    def _send(self, path: Path, code: int) -> None:
+    def _send(self, path: Path, code: HTTPStatus) -> None:
         body = self._addressed(path)
         self.send_response(code)
         self.send_header("Content-Type", f"{self.guess_type(path)}")

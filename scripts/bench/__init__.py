@@ -1,0 +1,1 @@
+"""Measure this site against the same Markdown under stock Material, in one run."""
