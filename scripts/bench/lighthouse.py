@@ -41,4 +41,4 @@ def _once(url: str) -> dict[str, int]:
 def scores(url: str) -> dict[str, int]:
     """Return the score of each category, 0 to 100: the median of three runs, as its docs advise."""
     runs = [_once(url) for _ in range(_RUNS)]
-    return {name: median(run[name] for run in runs) for name in _CATEGORIES}
+    return {name: round(median(run[name] for run in runs)) for name in _CATEGORIES}
