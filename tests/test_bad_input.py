@@ -83,6 +83,12 @@ _BREAKS = {
     "an id that stands twice": Break(
         "{#myth-sample}", "{#hands-on}", "でも使われています", "一度だけ使うid"
     ),
+    "an id that Markdown does not take": Break(
+        "表の代わりの一文です。",
+        "表の代わりの一文です。{ #sym-lost }続き",
+        "id「{ #sym-lost }」が効いていません",
+        "すぐ後ろ",
+    ),
     "a link to a page that is not there": Break(
         "[結論](#conclusion)", "[結論](nowhere.md)", "nowhere.md", "綴りを直すか"
     ),

@@ -1,4 +1,4 @@
-"""Refuse headings without an explicit English id, and ids that stand twice on a page."""
+"""Refuse headings without an English id, ids that stand twice, and ids Markdown does not take."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from scripts.problem import Problem, stop_on
 from scripts.source import Heading, Source
 
 _ENGLISH = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+_LEFT_OVER = re.compile(r"\{ ?#[^\s{}]+ ?\}")
+_CODE = re.compile(r"<(code|pre)\b.*?</\1>", re.DOTALL)
 _problems: list[Problem] = []
 
 
@@ -46,10 +48,23 @@ def check(source: Source) -> Iterator[Problem]:
             )
 
 
+def left_over(source: Source, html: str) -> Iterator[Problem]:
+    """Yield ids that a reader would see as text instead of an anchor."""
+    for text in _LEFT_OVER.findall(_CODE.sub("", html)):
+        cure = "`…`か[…]( )のすぐ後ろ、または空白を1つ置いて表のマスの終わりに書いてください"
+        yield Problem(source.path, source.line_of(text), f"id「{text}」が効いていません", cure)
+
+
 def on_page_markdown(markdown: str, /, *, page: Page, config: MkDocsConfig, files: Files) -> None:
     """Check the headings of one page."""
     if not page.file.generated_by:
         _problems.extend(check(Source.read(page.file)))
+
+
+def on_page_content(content: str, /, *, page: Page, config: MkDocsConfig, files: Files) -> None:
+    """Check that every id was taken."""
+    if not page.file.generated_by:
+        _problems.extend(left_over(Source.read(page.file), content))
 
 
 def on_env(env: object, /, *, config: MkDocsConfig, files: Files) -> None:
