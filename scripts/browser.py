@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 
 from scripts import chromium, setup
+from scripts.driver import NODE
 
 _FONTS = "fonts-noto-cjk"
 
@@ -27,7 +29,8 @@ def _usable() -> bool:
 
 def _from_playwright() -> None:
     setup.say("PlaywrightのChromiumを入れます")
-    subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"])
+    command = [sys.executable, "-m", "playwright", "install", "chromium"]
+    subprocess.run(command, env={**os.environ, **NODE})
 
 
 def _has_japanese_fonts() -> bool:

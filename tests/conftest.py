@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
-from scripts import chromium
+from scripts.driver import driven
 from scripts.server import serving
 from tests.workshop import ROOT, Workshop, open_workshop
-
-_FLAGS = [flag for flag in chromium.FLAGS if flag != "--headless"]
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +32,8 @@ def address(site: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Give one Chromium a worker."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium.require(), args=_FLAGS)
+    with driven() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

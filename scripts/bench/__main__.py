@@ -5,29 +5,21 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
-from scripts import build, chromium
+from scripts import build
 from scripts.bench import lighthouse, stock
 from scripts.bench.visit import CPU_SLOWDOWN, Visit, middle, visit
 from scripts.diagrams import gallery
 from scripts.diagrams.fence import find_fences
+from scripts.driver import driven
 from scripts.server import serving
 
 _CHAPTERS = ("protocols/tcp-connection", "os/process-lifecycle", "os/virtual-memory")
 _ROUNDS = 5
 _ROW = "{:<28}{:>12}{:>12}{:>8}"
-
-
-@contextmanager
-def _browser() -> Iterator[Browser]:
-    flags = [flag for flag in chromium.FLAGS if flag != "--headless"]
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=chromium.require(), args=flags)
 
 
 def _ratio(ours: float, theirs: float) -> str:
@@ -81,7 +73,7 @@ def main() -> None:
         rival = stock.build(Path(folder), [f"{chapter}.md" for chapter in _CHAPTERS])
         with serving(build.SITE) as ours, serving(rival) as theirs:
             print(f"{_ROUNDS} visits each, median, CPU {CPU_SLOWDOWN}× slower, gzip, 412 px wide")
-            with _browser() as browser:
+            with driven() as browser:
                 _pages(browser, ours, theirs)
             for chapter in _CHAPTERS:
                 print(f"Lighthouse /{chapter}/ {lighthouse.scores(f'{ours}/{chapter}/')}")
