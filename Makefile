@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve build test lint bench permalinks setup browser lock
+.PHONY: help serve build offline test lint bench permalinks setup browser lock
 
 help: ## この一覧
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,7 +15,10 @@ serve: ## 下書きを http://127.0.0.1:8000 で見る
 build: setup ## 公開するサイトを site/ に作る
 	@$(BIN)/python -m scripts.build
 
-test: build lint ## すべての約束を確かめる
+offline: setup ## ネットワークなしで読める一式を dist/ に作る
+	@$(BIN)/python -m scripts.offline
+
+test: build offline lint ## すべての約束を確かめる
 	@$(PYTHON) scripts/setup.py exit-door
 	@$(BIN)/python -m pytest
 

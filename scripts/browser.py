@@ -1,4 +1,4 @@
-"""Make sure of a Chromium and Japanese fonts: the machine's, Playwright's, or Debian's."""
+"""Make sure of what tests want of the machine: a Chromium, Japanese fonts, prose to search."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from scripts import chromium, setup
 from scripts.driver import NODE
 
 _FONTS = "fonts-noto-cjk"
+_PROSE = "debian-reference-ja"  # what tests/corpus.py mixes into the search index
 
 
 def _runs(path: str) -> bool:
@@ -50,6 +52,8 @@ def ensure() -> str:
         setup.apt(["chromium"])
     if not _has_japanese_fonts():
         setup.apt([_FONTS, "fontconfig"])
+    if setup.root_on_debian() and not Path("/usr/share/debian-reference").is_dir():
+        setup.apt([_PROSE])
     return chromium.require()
 
 

@@ -14,8 +14,8 @@ SITE = Path("site")
 PART = Path(".cache/site-part")
 
 
-def build(part: Path = PART) -> int:
-    """Run MkDocs strictly into `part`; return its exit code."""
+def build(part: Path = PART, **environment: str) -> int:
+    """Run MkDocs strictly into `part` for publishing; return its exit code."""
     shutil.rmtree(part, ignore_errors=True)
     command = [
         sys.executable,
@@ -26,8 +26,8 @@ def build(part: Path = PART) -> int:
         "--site-dir",
         str(part),
     ]
-    environment = {**os.environ, publishing.VARIABLE: "1", "NO_MKDOCS_2_WARNING": "1"}
-    return subprocess.run(command, env=environment).returncode
+    given = {publishing.VARIABLE: "1", "NO_MKDOCS_2_WARNING": "1", **environment}
+    return subprocess.run(command, env={**os.environ, **given}).returncode
 
 
 def main() -> int:

@@ -29,7 +29,7 @@ def on_post_build(*, config: MkDocsConfig) -> None:
         PluginError: when a published link is lost or a new one is not listed.
 
     """
-    if not _run["checks"]:
+    if not _run["checks"] or not config.use_directory_urls:  # an offline copy has other addresses
         return
     site = permalinks.read_site(Path(config.site_dir))
     if os.environ.get(VARIABLE) == "record":

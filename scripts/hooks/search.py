@@ -21,6 +21,9 @@ from scripts.setup import ROOT
 
 _ESBUILD = ROOT / "node_modules/esbuild/bin/esbuild"
 _WORKER = ROOT / "scripts/search/worker.js"
+# Browsers refuse workers to pages opened as files: this stands in for them, in a frame.
+_SHIM = ROOT / "node_modules/iframe-worker/shim/index.js"
+_SHIM_ADDRESS = "assets/search/iframe-worker.js"
 _STOCK = re.compile(r'("search": ")([^"]*)assets/javascripts/workers/search\.[0-9a-f]+\.min\.js"')
 _bundle: dict[str, bytes] = {}
 
@@ -48,16 +51,23 @@ def bundle() -> bytes:
     return done.stdout
 
 
+def _is_offline(config: MkDocsConfig) -> bool:
+    plugin = config.plugins.get("material/offline")
+    return plugin is not None and bool(plugin.config["enabled"])
+
+
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Build the worker; its address changes with its content."""
     worker = bundle()
     _bundle.clear()
     _bundle[f"assets/search/worker.{_name(worker)}.js"] = worker
+    if _is_offline(config):
+        config.extra["polyfills"] = [_SHIM_ADDRESS]
     return config
 
 
 def _own(output: str) -> str:
-    (address,) = _bundle
+    address = next(iter(_bundle))
     return _STOCK.sub(rf'\g<1>\g<2>{address}"', output)
 
 
@@ -83,23 +93,21 @@ def _split(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
     return {"config": {"index": f"../../search/{name}"}, "docs": []}
 
 
-def _is_offline(config: MkDocsConfig) -> bool:
-    plugin = config.plugins.get("material/offline")
-    return plugin is not None and bool(plugin.config["enabled"])
-
-
 @event_priority(-50)  # after the index is written, before an offline build wraps it
 def on_post_build(*, config: MkDocsConfig) -> None:
     """Write the worker and the index; drop what stock search would have loaded."""
     site = Path(config.site_dir)
+    offline = _is_offline(config)
+    (site / "assets/search").mkdir(parents=True, exist_ok=True)
     for address, worker in _bundle.items():
-        (site / address).parent.mkdir(parents=True, exist_ok=True)
         (site / address).write_bytes(worker)
+    if offline:
+        shutil.copyfile(_SHIM, site / _SHIM_ADDRESS)
     path = site / "search/search_index.json"
     docs = json.loads(path.read_text(encoding="utf-8"))["docs"]
     index = {"docs": docs, "equivalents": [term.equivalents for term in glossary.read()[0]]}
     whole = {"config": {"equivalents": index["equivalents"]}, "docs": docs}
-    loaded = whole if _is_offline(config) else _split(path.parent, index)
+    loaded = whole if offline else _split(path.parent, index)
     loaded["config"] |= {"lang": ["ja"], "separator": r"\s+"}
     path.write_bytes(_json(loaded))
     shutil.rmtree(site / "assets/javascripts/lunr", ignore_errors=True)
