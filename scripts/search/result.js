@@ -52,7 +52,7 @@ function item({ section, score }, terms) {
     location: section.location,
     title: marked(section.title, rangesOf(section.title, terms)),
     text: teaser(section.text, ranges),
-    ...(section.tags && { tags: section.tags }),
+    ...(section.tags && !section.location.includes("#") && { tags: section.tags }),
     score,
     terms: termsFound(section, ranges, terms),
   };
