@@ -84,7 +84,6 @@ def opened(browser: Browser, address: str) -> Iterator[Page]:
 
 def ask(page: Page, text: str) -> list[str]:
     """Type a query and return the pages found, in the order shown, at most ten."""
-    page.locator(".md-search__input").fill("")
     page.evaluate("window.answered = false")
     page.locator(".md-search__input").fill(text)
     page.wait_for_function("window.answered", timeout=20_000)
