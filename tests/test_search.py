@@ -142,6 +142,7 @@ def test_search_works_after_instant_navigation(browser: Browser, address: str) -
         page.keyboard.press("Escape")
         page.locator("article a[href*='virtual-memory']").first.click()
         expect(page.locator("h1#virtual-memory")).to_be_visible()
+        expect(page.locator("#__search")).not_to_be_checked()
         page.locator(".md-search__input").click()
         assert ask(page, "孤児")[0] == "os/process-lifecycle/"
 

@@ -19,7 +19,7 @@ description: 検査のための最初のページです。
 
 # 見本 {#home}
 """
-_NAV = "nav:\n  - 見本: index.md\n  - OS:\n      - os/sample.md\n\n"
+_NAV = "nav:\n  - 見本: index.md\n  - OS:\n      - os/sample.md\n  - 実験: labs/index.md\n\n"
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def open_workshop(folder: Path) -> Workshop:
     """Lay out a copy that builds."""
     for name in ("includes", "overrides", "docs/assets", "scripts/hooks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "tests/data/labs", folder / "labs")
     (folder / "docs/os").mkdir()
     shutil.copyfile(ROOT / "tests/data/chapter.md", folder / CHAPTER)
     workshop = Workshop(folder)

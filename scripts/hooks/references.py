@@ -14,7 +14,7 @@ from scripts.problem import Problem, stop_on
 from scripts.source import Source
 
 _DEFINED = re.compile(r"^\s{0,3}\[(?P<id>[^\]^][^\]]*)\]:\s*\S", re.M)
-_USED = re.compile(r"\[[^\]\[]*\]\[(?P<id>[^\]]*)\]")
+_USED = re.compile(r"\[[^\]\[]*\]\[(?P<id>[^\]/]*)\]")  # with a slash: a fact of a lab
 _CODE = re.compile(r"`[^`]*`")
 _problems: list[Problem] = []
 _listed: set[str] = set()

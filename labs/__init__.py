@@ -1,0 +1,1 @@
+"""Experiments that prove the chapters; `python -m labs list` names them."""
