@@ -98,7 +98,7 @@ def _entry(record: Record, docs: Path) -> Iterator[str]:
     content = record.content
     yield f"## {content['title']} {{#{record.id}}}\n\n{content['shows']}\n"
     for fact, sentence in record.facts.items():
-        yield f"- [](){{#{anchor(fact)}}}{sentence}"
+        yield f'- <span id="{anchor(fact)}">{sentence}</span>'
     yield f"\n- 対照: {len(content['controls'])}件"
     if (docs / record.chapter).is_file():
         yield f"- 章: [この実験を読む](../{record.chapter}#hands-on)"

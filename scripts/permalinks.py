@@ -72,7 +72,11 @@ def lost(site: Site, listed: list[str], path: Path = FILE) -> Iterator[Problem]:
     """Yield listed links that the site no longer offers."""
     for number, link in enumerate(listed, 1):
         if not site.carries(link):
-            kind = "「[](){#旧id}」を新しい場所に" if "#" in link else "redirect_mapsに行き先を"
+            kind = (
+                '「<span id="旧id"></span>」を新しい場所に'
+                if "#" in link
+                else "redirect_mapsに行き先を"
+            )
             cure = f"元に戻すか、{kind}書いてください"
             yield Problem(str(path), number, f"公開済みのリンク {link} が失われます", cure)
 

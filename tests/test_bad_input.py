@@ -234,7 +234,7 @@ def test_a_fact_may_be_listed_as_not_yet_cited(workshop: Workshop) -> None:
 
 def test_an_alias_carries_a_lost_anchor_on(workshop: Workshop) -> None:
     workshop.replace("{#myth-sample}", "{#myth-renamed}")
-    workshop.replace("説明です", "[](){#myth-sample}説明です")
+    workshop.replace("説明です", '<span id="myth-sample"></span>説明です')
     assert workshop.record().code == 0
     outcome = workshop.build()
     assert outcome.code == 0, outcome.output

@@ -12,7 +12,7 @@ from scripts import permalinks
 from tests.workshop import ROOT
 
 _ZENSICAL = ROOT / ".venv-zensical/bin/zensical"
-_SOURCES = ("docs", "includes", "overrides")
+_SOURCES = ("docs", "includes", "labs", "overrides")
 
 
 @pytest.fixture(scope="module")

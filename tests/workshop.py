@@ -19,7 +19,13 @@ description: 検査のための最初のページです。
 
 # 見本 {#home}
 """
-_NAV = "nav:\n  - 見本: index.md\n  - OS:\n      - os/sample.md\n  - 実験: labs/index.md\n\n"
+_NAV = """nav:
+  - 見本: index.md
+  - OS:
+      - os/sample.md
+  - 実験: [labs/index.md, labs/setup.md]
+
+"""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,8 @@ def open_workshop(folder: Path) -> Workshop:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "tests/data/labs", folder / "labs")
     (folder / "docs/os").mkdir()
+    (folder / "docs/labs").mkdir()
+    shutil.copyfile(ROOT / "docs/labs/setup.md", folder / "docs/labs/setup.md")
     shutil.copyfile(ROOT / "tests/data/chapter.md", folder / CHAPTER)
     workshop = Workshop(folder)
     workshop.write("docs/index.md", _HOME)
