@@ -21,6 +21,8 @@ UNCITED = LABS / "uncited.txt"
 _HEAD = """---
 title: 実験の一覧
 description: 章の主張を確かめる{count}の実験と、示す事実、時間、要るもの、最後に動いた場所。
+search:
+  boost: 0.3
 ---
 
 <!-- labs/の記録から作られるページです。直すときは実験を直し、記録を取り直してください。 -->

@@ -26,7 +26,7 @@ function sections(docs) {
   });
 }
 
-// Each concept is the list of its needles; `concepts` finds it by any of its spellings.
+// Each concept is the list of its needles, found by any of its spellings.
 function concepts(equivalents) {
   const found = new Map();
   for (const spellings of equivalents) {
@@ -36,10 +36,15 @@ function concepts(equivalents) {
   return found;
 }
 
+// Long words are the same with and without their long vowels: ファイアウォール, ファイアーウォール.
+const PLAIN = 5;
+const plain = (text) => text.replaceAll("ー", "");
+
 export class Library {
   constructor(docs, equivalents) {
     this.sections = sections(docs);
     this.concepts = concepts(equivalents);
+    this.plain = new Map([...this.concepts].map(([text, needles]) => [plain(text), needles]));
     this.longest = Math.max(0, ...[...this.concepts.keys()].map((text) => text.length));
     this.length = this.sections.reduce((sum, { body }) => sum + body.text.length, 0) / (this.sections.length || 1);
   }
@@ -48,6 +53,10 @@ export class Library {
   get words() {
     this._words ??= new Set(this.sections.flatMap(({ head, body }) => `${head.text} ${body.text}`.match(WORDS) ?? []));
     return this._words;
+  }
+
+  concept(text) {
+    return this.concepts.get(text) ?? (plain(text).length < PLAIN ? undefined : this.plain.get(plain(text)));
   }
 
   // Concepts of which the text is a part, as when someone stops typing; none when it fits many.

@@ -35,7 +35,7 @@ function conceptAt(runs, first, library) {
   let text = "";
   for (let last = first; last < runs.length && text.length <= library.longest; last++) {
     text += runs[last].text;
-    if (library.concepts.has(text)) best = { text, last };
+    if (library.concept(text)) best = { text, last };
   }
   return best;
 }
@@ -58,7 +58,7 @@ function contentOf(runs) {
 }
 
 function known(text, library) {
-  const concept = library.concepts.get(text);
+  const concept = library.concept(text);
   if (concept) return concept;
   const spelling = [needle(text), stretched(text)].find((spelling) => spelling && library.knows(spelling));
   return spelling && [spelling, ...library.around(text)];
@@ -141,7 +141,7 @@ export function analyse(query, library) {
     rest = rest.filter(({ kind }) => kind !== "hiragana" || rest.some((run) => run.kind !== "hiragana"));
     flush();
     rest = [];
-    terms.push(term(concept.text, library.concepts.get(concept.text)));
+    terms.push(term(concept.text, library.concept(concept.text)));
     i = concept.last;
   }
   rest = terms.length ? rest.filter(({ kind }, i) => kind !== "hiragana" || i > 0) : rest;

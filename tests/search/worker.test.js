@@ -100,3 +100,7 @@ for (const query of ["", "   ", "の", "はがをに", "(.*[", "\\", "😀", "\u
 
 test("a long query is read to its limit", () => assert.ok(analyse("ゾンビ".repeat(900), library).length <= LONGEST));
 test("an empty index answers nothing", () => assert.deepEqual(find("TCP", new Library([], [])), []));
+test("a long word is one concept with and without its long vowels", () => {
+  const shelf = new Library([{ location: "fw/", title: "ファイアウォール", text: "" }], [["ファイアウォール", "ファイヤウォール"]]);
+  assert.equal(find("ファイヤーウォール", shelf)[0][0].location, "fw/");
+});
