@@ -60,8 +60,8 @@ function contentOf(runs) {
 function known(text, library) {
   const concept = library.concept(text);
   if (concept) return concept;
-  const spelling = [needle(text), stretched(text)].find((spelling) => spelling && library.knows(spelling));
-  return spelling && [spelling, ...library.around(text)];
+  const spelling = stretched(text) ?? needle(text);
+  return library.knows(spelling) ? [spelling, ...library.around(text)] : undefined;
 }
 
 // A compound nobody wrote, of two parts that stand in the text: カーネルパラメータ.

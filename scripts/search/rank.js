@@ -2,13 +2,14 @@
 
 import { occurrences } from "./needle.js";
 
-const TITLE = 4; // a hit in a title counts as this many in the text
+const TITLE = 6; // a hit in a title counts as this many in the text
 const PAGE = 1.5; // a hit in the page's title, for each of its sections
 const SATURATION = 1.2; // BM25's k1
 const LENGTH = 0.3; // BM25's b
 const ENOUGH = 0.4; // share of a query, by weight, that a section must answer
 const UNKNOWN = 0.5; // weight of a word that stands nowhere
 const PHRASE = 0.5;
+const LITERAL = 0.5;
 
 const count = (folded, needles, least) => {
   const counts = needles.map((needle) => [...occurrences(folded, needle)].length);
@@ -39,6 +40,10 @@ function adjacent(section, terms) {
   return bonus;
 }
 
+// What was typed, letter for letter, where another name would do as well.
+const literal = (section, { text, needles }) =>
+  needles.length > 1 && (section.body.text.includes(text) || section.head.text.includes(text));
+
 const isTitle = (section, terms) =>
   terms.some(({ needles }) => needles.some(({ text }) => section.head.text.split("/")[0] === text));
 
@@ -63,7 +68,8 @@ export function rank(terms, library) {
       const page = hits[section.page];
       const relative = section.body.text.length / (length || 1);
       const sum = weights.reduce((all, weight, t) => all + weight * frequency(hits[s][t], page[t], relative), 0);
-      const bonus = adjacent(section, terms) + (isTitle(section, terms) ? weights[0] : 0);
+      const typed = weights.reduce((all, weight, t) => all + (literal(section, terms[t]) ? weight * LITERAL : 0), 0);
+      const bonus = adjacent(section, terms) + typed + (isTitle(section, terms) ? weights[0] : 0);
       return { section, score: (sum + bonus) * coverage ** 2 * section.boost };
     })
     .filter(({ score }) => score > 0);

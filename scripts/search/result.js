@@ -5,6 +5,7 @@ import { occurrences } from "./needle.js";
 import { escape } from "./prose.js";
 
 const PAGES = 30; // pages shown
+const FADING = 0.3; // of a page's sections, each counts as this much of the one before
 const SHOWN = 0.5; // a section this near to the page's best is not folded away
 const TEASER = 160; // letters of a section's text
 const LEAD = 40; // of which before the first hit
@@ -67,7 +68,11 @@ function groupItems(page, found, terms) {
   return [article, ...sections].map((entry) => item(entry, terms));
 }
 
+// A page that speaks of it in many sections stands before one that mentions it once.
+const weight = (found) => found.reduce((sum, { score }, i) => sum + score * FADING ** i, 0);
+
 export function results(ranked, terms, library) {
   const pages = Map.groupBy(ranked.sort((a, b) => b.score - a.score), ({ section }) => section.page);
-  return [...pages].slice(0, PAGES).map(([page, found]) => groupItems(library.sections[page], found, terms));
+  const ordered = [...pages].sort(([, a], [, b]) => weight(b) - weight(a));
+  return ordered.slice(0, PAGES).map(([page, found]) => groupItems(library.sections[page], found, terms));
 }
