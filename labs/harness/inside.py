@@ -23,6 +23,13 @@ _FIRST_PID = "7000"  # four digits, unlike the sizes that labs print
 _UNDOING = 10
 
 
+_HEARD: dict[signal.Signals, signal.Handlers | Callable[[int, FrameType | None], object]] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGQUIT: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
+
+
 def as_init(main: Callable[[], int]) -> None:
     """Be PID 1: reap every child, end with `main`, and pass on a wish to stop (end of input)."""
     child = 0
@@ -138,11 +145,19 @@ def _emitter(channel: int) -> Emit:
     return emit
 
 
+def _hear_signals() -> None:
+    """Undo what nohup or a background job of a script ignores: experiments send signals."""
+    for number, handler in _HEARD.items():
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
 def main(name: str, part: str, channel: str, disk: str = "") -> int:
     """Run one part of the named lab here, where PID 1 is our parent."""
     experiment = discover()[name]
     emit = _emitter(int(channel))
     signal.signal(signal.SIGTERM, _give_up)
+    _hear_signals()
     with _telling(emit):
         set_the_stage(disk)
         if probe(experiment, emit) and part != "needs":
