@@ -10,8 +10,10 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Page
 
+from scripts.diagrams.fence import find_fences
 from tests.workshop import ROOT
 
+_ADDRESS = re.compile(r"\d+(?:\.\d+){3}")
 _AXE = ROOT / "node_modules/axe-core/axe.min.js"
 _OVERFLOW = """() => {
   const scrolls = (node) => {
@@ -109,3 +111,11 @@ def pages_of(site: Path) -> list[str]:
     """Return the URLs of a built site, the page for what is missing included."""
     folders = [path.parent.relative_to(site).as_posix() for path in site.rglob("index.html")]
     return [*sorted("/" if folder == "." else f"/{folder}/" for folder in folders), "/404.html"]
+
+
+def lost_addresses(markdown: str, html: str) -> list[str]:
+    """Return the IPv4 addresses of a page's diagrams that the drawn diagrams do not show."""
+    told = "".join(fence.source for fence in find_fences(markdown, ""))
+    drawn = "".join(re.findall(r"<svg class=\"diagram.*?</svg>", html, re.S))
+    seen = _ADDRESS.findall(re.sub(r"<desc.*?</desc>|<[^>]+>", " ", drawn))
+    return sorted(set(_ADDRESS.findall(told)) - set(seen))

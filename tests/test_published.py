@@ -111,6 +111,12 @@ def test_a_page_is_drawn_and_every_id_is_its_own(url: str, site: Path) -> None:
     assert checks.unnamed_diagrams(html) == []
 
 
+@pytest.mark.parametrize("url", _CHAPTERS)
+def test_diagrams_show_the_addresses_that_the_author_wrote(url: str, site: Path) -> None:
+    source = (ROOT / f"docs{url.rstrip('/')}.md").read_text(encoding="utf-8")
+    assert checks.lost_addresses(source, _html(site, url)) == []
+
+
 def test_no_mermaid_file_is_published(site: Path) -> None:
     assert [path for path in site.rglob("*mermaid*") if path.is_file()] == []
 
@@ -209,3 +215,9 @@ def test_a_doctored_page_is_found_out(browser: Browser) -> None:
     assert sorted(checks.bad_ids(_DOCTORED)) == ["_1", "twice"]
     assert checks.mermaid(_DOCTORED) == ["mermaid.min.js"]
     assert len(checks.unnamed_diagrams(_DOCTORED)) == 5
+
+
+def test_an_address_lost_in_a_diagram_is_found_out() -> None:
+    fence = "```mermaid\nflowchart TD\n  A[10.0.10.254]\n```\n"
+    drawn = '<svg class="diagram__image"><text>10.0.10.25</text></svg>'
+    assert checks.lost_addresses(fence, drawn) == ["10.0.10.254"]

@@ -9,6 +9,7 @@ import pytest
 from scripts import chromium, permalinks, publishing
 from scripts.diagrams import figure, palette, rule
 from scripts.diagrams.fence import Fence, code_lines, find_fences
+from scripts.diagrams.painter import Drawing
 from scripts.hooks import chapter, headings, japanese_lines, links, references
 from scripts.problem import Problem, report
 from scripts.source import Source
@@ -87,6 +88,14 @@ def test_equal_diagrams_on_one_page_get_ids_of_their_own() -> None:
     fence = _fence("flowchart TD")
     assert figure.figure_id(fence, 1) == f"{figure.figure_id(fence)}-2"
     assert figure.figure_id(fence) != figure.figure_id(_fence("flowchart LR"))
+
+
+def test_coordinates_are_rounded_and_what_people_read_is_not() -> None:
+    inner = '<text x="12.34567">10.0.10.254と1.500</text>'
+    drawing = Drawing(inner, "", "flowchart", "0 0 1.23456 2", 1.0, 2.0, 16.0)
+    drawn = figure.figure(_fence("flowchart TD"), drawing, "dg-1")
+    assert '<text x="12.35">10.0.10.254と1.500</text>' in drawn
+    assert 'viewBox="0 0 1.23 2"' in drawn
 
 
 def test_line_breaks_between_japanese_letters_vanish_and_others_stay() -> None:

@@ -18,11 +18,17 @@ viewBox="{viewbox}" width="{width}" height="{height}" xmlns="http://www.w3.org/2
 <figcaption class="diagram__caption">{title}</figcaption>
 <details class="diagram__text"><summary>図を文章で読む</summary><p>{desc}</p></details>
 </figure>"""
-_LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
+_TAG = re.compile(r"<[^>]+>")
+_LONG_NUMBER = re.compile(r"(?<![\d.])-?\d+\.\d{3,}(?![\d.])")
 
 
 def _round(match: re.Match[str]) -> str:
     return f"{float(match[0]):.2f}".rstrip("0").rstrip(".")
+
+
+def _shortened(svg: str) -> str:
+    """Round the coordinates; what stands between tags is read by people."""
+    return _TAG.sub(lambda tag: _LONG_NUMBER.sub(_round, tag[0]), svg)
 
 
 def figure_id(fence: Fence, again: int = 0) -> str:
@@ -49,5 +55,5 @@ def figure(fence: Fence, drawing: Drawing, id_: str) -> str:
         title=html.escape(fence.title),
         desc=html.escape(fence.description),
         css=css.replace("DGID", id_),
-        inner=_LONG_NUMBER.sub(_round, inner).replace("DGID", id_),
+        inner=_shortened(inner).replace("DGID", id_),
     )
