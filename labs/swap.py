@@ -7,15 +7,14 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
-from labs.harness import Done, Lab, Session, World, cut, program
+from labs.harness import Done, Lab, Session, World, cgroup, cut, program
 
-_ROOT = Path("/sys/fs/cgroup")
 _NEEDED = 1 << 20  # kB
 
 
 def _unfit() -> str:
     """Return why this machine is not fit, or nothing."""
-    if not _parent():
+    if not cgroup.parent("memory"):
         return "メモリを制限できるcgroup（memoryコントローラー）のあるマシンで動かしてください"
     if _zswap():
         return "zswapを切ってから動かしてください（スワップの回数が数えられません）"
@@ -30,15 +29,10 @@ def _zswap() -> bool:
     return enabled.exists() and enabled.read_text().strip() == "Y"
 
 
-def _parent() -> Path | None:
-    """Return the cgroup under which ours is made: v2's root, or our own in v1."""
-    controllers = _ROOT / "cgroup.controllers"
-    if controllers.exists() and "memory" in controllers.read_text().split():
-        return _ROOT
-    own = re.search(r"^\d+:memory:/(.*)$", Path("/proc/self/cgroup").read_text(), re.M)
-    mine = _ROOT / "memory" / (own[1] if own else "")
-    return mine if (mine / "memory.limit_in_bytes").exists() else None
-
+_FILES = {
+    "limit": ("memory.max", "memory.limit_in_bytes"),
+    "swap": ("memory.swap.max", "memory.memsw.limit_in_bytes"),
+}
 
 LAB = Lab(
     title="メモリの上限とスワップ",
@@ -177,28 +171,8 @@ def _set_up(world: World) -> None:
     world.do(f"echo {_LIMIT}M > group/limit")
 
 
-def _names(path: Path) -> dict[str, str]:
-    if (path / "cgroup.controllers").exists():
-        return {"limit": "memory.max", "swap": "memory.swap.max", "procs": "cgroup.procs"}
-    return {
-        "limit": "memory.limit_in_bytes",
-        "swap": "memory.memsw.limit_in_bytes",
-        "procs": "cgroup.procs",
-    }
-
-
 def _group(world: World) -> None:
-    """Make a cgroup whose files have the same names in v1 and v2."""
-    parent = _parent()
-    assert parent
-    path = parent / f"infra-lab-{os.urandom(4).hex()}"
-    if parent == _ROOT:
-        world.ask(f"echo +memory > {parent}/cgroup.subtree_control")
-    world.undo(f"for try in {{1..50}}; do rmdir {path} && break; sleep 0.1; done")
-    world.ask(f"mkdir {path} && mkdir group")
-    world.undo(f"for pid in $(cat {path}/cgroup.procs); do kill -KILL $pid; done")
-    for name, real in _names(path).items():
-        world.ask(f"ln -s {path}/{real} group/{name}")
+    cgroup.make(world, "memory", cgroup.new("memory"), "group", _FILES)
 
 
 def _inside(command: str) -> str:

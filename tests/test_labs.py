@@ -22,7 +22,13 @@ _LABS = [
     for name, found in discover().items()
 ]
 _MARK = "INFRA_NOTES_LAB"
-_PLACES = ("/var/tmp/infra-lab-*", "/run/netns/*", "/tmp/lab", "/tmp/disk")
+_PLACES = (
+    "/var/tmp/infra-lab-*",
+    "/run/netns/*",
+    "/tmp/lab",
+    "/tmp/disk",
+    "/sys/fs/cgroup/**/infra-lab-*",
+)
 
 pytestmark = [
     pytest.mark.parametrize("name", _LABS),
