@@ -21,6 +21,7 @@ PAGE = Path("docs/appendix/glossary.md")
 DEFINITION_LIMIT = 90
 SPOKEN = 4  # kana from which a reading is searched for
 
+_PAGE = re.compile(r"(?:^|/)index\.md$|\.md$")
 _ID = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _READING = re.compile(r"[ぁ-ゖー]+")
 _REQUIRED = ("term", "id", "reading", "english", "definition")
@@ -77,6 +78,12 @@ class Term:
         """Return the spellings, and the reading where it is long enough to mean one thing."""
         spoken = (self.reading,) if len(self.reading) >= SPOKEN else ()
         return tuple(dict.fromkeys((*self.spellings, *spoken)))
+
+    @property
+    def home(self) -> str:
+        """Return the address, below the site's, of the section that explains it, or ""."""
+        path, mark, anchor = self.see.partition("#")
+        return _PAGE.sub("/", path) + mark + anchor
 
     @property
     def tooltips(self) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ _WORKER = ROOT / "scripts/search/worker.js"
 _SHIM = ROOT / "node_modules/iframe-worker/shim/index.js"
 _SHIM_ADDRESS = "assets/search/iframe-worker.js"
 _STOCK = re.compile(r'("search": ")([^"]*)assets/javascripts/workers/search\.[0-9a-f]+\.min\.js"')
+_ASIDES = {"questions", "sources"}
+_ASIDE = 0.5
 _bundle: dict[str, bytes] = {}
 
 
@@ -85,6 +87,18 @@ def _json(content: object) -> bytes:
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def _weighed(doc: dict[str, Any]) -> dict[str, Any]:
+    """Rank what a page asks and lists behind what it explains."""
+    anchor = doc["location"].partition("#")[2]
+    return {**doc, "boost": _ASIDE} if anchor in _ASIDES else doc
+
+
+def _concepts() -> list[dict[str, object]]:
+    """Return every concept with its spellings and the section that explains it."""
+    terms = glossary.read()[0]
+    return [{"spellings": term.equivalents, "home": term.home} for term in terms]
+
+
 def _split(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
     """Write the index beside what Material loads with every page; return the latter."""
     content = _json(index)
@@ -104,9 +118,9 @@ def on_post_build(*, config: MkDocsConfig) -> None:
     if offline:
         shutil.copyfile(_SHIM, site / _SHIM_ADDRESS)
     path = site / "search/search_index.json"
-    docs = json.loads(path.read_text(encoding="utf-8"))["docs"]
-    index = {"docs": docs, "equivalents": [term.equivalents for term in glossary.read()[0]]}
-    whole = {"config": {"equivalents": index["equivalents"]}, "docs": docs}
+    docs = [_weighed(doc) for doc in json.loads(path.read_text(encoding="utf-8"))["docs"]]
+    index = {"docs": docs, "glossary": _concepts()}
+    whole: dict[str, Any] = {"config": {"glossary": index["glossary"]}, "docs": docs}
     loaded = whole if offline else _split(path.parent, index)
     loaded["config"] |= {"lang": ["ja"], "separator": r"\s+"}
     path.write_bytes(_json(loaded))

@@ -26,14 +26,19 @@ function sections(docs) {
   });
 }
 
-// Each concept is the list of its needles, found by any of its spellings.
-function concepts(equivalents) {
-  const found = new Map();
-  for (const spellings of equivalents) {
-    const needles = [...new Set(spellings.map((spelling) => fold(spelling).text))].map((text) => needle(text, true));
+const needlesOf = (spellings) =>
+  [...new Set(spellings.map((spelling) => fold(spelling).text))].map((text) => needle(text, true));
+
+// Each concept is the list of its needles, found by any of its spellings; its home is the
+// section that explains it.
+function concepts(glossary) {
+  const [found, homes] = [new Map(), new Map()];
+  for (const { spellings, home } of glossary) {
+    const needles = needlesOf(spellings);
+    homes.set(needles, home);
     for (const { text } of needles) if (text.length > 1 && !found.has(text)) found.set(text, needles);
   }
-  return found;
+  return { found, homes };
 }
 
 // Long words are the same with and without their long vowels: ファイアウォール, ファイアーウォール.
@@ -41,9 +46,11 @@ const PLAIN = 5;
 const plain = (text) => text.replaceAll("ー", "");
 
 export class Library {
-  constructor(docs, equivalents) {
+  constructor(docs, glossary) {
+    const { found, homes } = concepts(glossary);
     this.sections = sections(docs);
-    this.concepts = concepts(equivalents);
+    this.concepts = found;
+    this.homes = homes;
     this.plain = new Map([...this.concepts].map(([text, needles]) => [plain(text), needles]));
     this.longest = Math.max(0, ...[...this.concepts.keys()].map((text) => text.length));
     this.length = this.sections.reduce((sum, { body }) => sum + body.text.length, 0) / (this.sections.length || 1);

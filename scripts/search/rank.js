@@ -10,6 +10,7 @@ const ENOUGH = 0.4; // share of a query, by weight, that a section must answer
 const UNKNOWN = 0.5; // weight of a word that stands nowhere
 const PHRASE = 0.5;
 const LITERAL = 0.5;
+const HOME = 1; // the section that the glossary names for a concept
 
 const count = (folded, needles, least) => {
   const counts = needles.map((needle) => [...occurrences(folded, needle)].length);
@@ -44,6 +45,8 @@ function adjacent(section, terms) {
 const literal = (section, { text, needles }) =>
   needles.length > 1 && (section.body.text.includes(text) || section.head.text.includes(text));
 
+const isHome = (section, { needles }, library) => library.homes.get(needles) === section.location;
+
 const isTitle = (section, terms) =>
   terms.some(({ needles }) => needles.some(({ text }) => section.head.text.split("/")[0] === text));
 
@@ -69,7 +72,8 @@ export function rank(terms, library) {
       const relative = section.body.text.length / (length || 1);
       const sum = weights.reduce((all, weight, t) => all + weight * frequency(hits[s][t], page[t], relative), 0);
       const typed = weights.reduce((all, weight, t) => all + (literal(section, terms[t]) ? weight * LITERAL : 0), 0);
-      const bonus = adjacent(section, terms) + typed + (isTitle(section, terms) ? weights[0] : 0);
+      const home = weights.reduce((all, weight, t) => all + (isHome(section, terms[t], library) ? weight * HOME : 0), 0);
+      const bonus = adjacent(section, terms) + typed + home + (isTitle(section, terms) ? weights[0] : 0);
       return { section, score: (sum + bonus) * coverage ** 2 * section.boost };
     })
     .filter(({ score }) => score > 0);

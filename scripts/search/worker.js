@@ -20,9 +20,9 @@ async function fetched(address) {
 // An offline site carries the whole index with the page; a published one only its address.
 function librarian({ config, docs }) {
   let library;
-  const load = async () => (config.index ? await fetched(config.index) : { docs, equivalents: config.equivalents });
+  const load = async () => (config.index ? await fetched(config.index) : { docs, glossary: config.glossary });
   return () => {
-    library ??= load().then(({ docs, equivalents }) => new Library(docs, equivalents));
+    library ??= load().then(({ docs, glossary }) => new Library(docs, glossary));
     library.catch(() => (library = undefined));
     return library;
   };

@@ -18,8 +18,12 @@ const DOCS = [
   { location: "os/process/#zombie", title: "ゾンビが残る理由", text: "<p>親がwaitしないと残ります。a &lt; b</p>" },
   { location: "net/tcp/", title: "TCP", text: "<p>サーバーはTIME_WAITで待つ。接続の終わりの話。</p>", tags: ["L4"] },
 ];
-const EQUIVALENTS = [["ゾンビ", "zombie process", "ゾンビプロセス"], ["TIME-WAIT", "タイムウェイト"], ["仮想メモリ", "virtual memory"]];
-const library = new Library(DOCS, EQUIVALENTS);
+const GLOSSARY = [
+  { spellings: ["ゾンビ", "zombie process", "ゾンビプロセス"], home: "os/process/#zombie" },
+  { spellings: ["TIME-WAIT", "タイムウェイト"], home: "" },
+  { spellings: ["仮想メモリ", "virtual memory"], home: "os/memory/" },
+];
+const library = new Library(DOCS, GLOSSARY);
 const find = (query, shelf = library) => {
   const terms = analyse(query, shelf);
   return terms.length ? results(rank(terms, shelf), terms, shelf) : [];
@@ -101,6 +105,14 @@ for (const query of ["", "   ", "の", "はがをに", "(.*[", "\\", "😀", "\u
 test("a long query is read to its limit", () => assert.ok(analyse("ゾンビ".repeat(900), library).length <= LONGEST));
 test("an empty index answers nothing", () => assert.deepEqual(find("TCP", new Library([], [])), []));
 test("a long word is one concept with and without its long vowels", () => {
-  const shelf = new Library([{ location: "fw/", title: "ファイアウォール", text: "" }], [["ファイアウォール", "ファイヤウォール"]]);
+  const shelf = new Library([{ location: "fw/", title: "ファイアウォール", text: "" }], [{ spellings: ["ファイアウォール", "ファイヤウォール"], home: "fw/" }]);
   assert.equal(find("ファイヤーウォール", shelf)[0][0].location, "fw/");
+});
+
+test("of two sections that say the same, the one that the glossary names stands first", () => {
+  const docs = ["a/", "b/"].map((location) => ({ location, title: "節", text: "<p>ページフォルトの話。</p>" }));
+  for (const home of ["a/", "b/"]) {
+    const shelf = new Library(docs, [{ spellings: ["ページフォルト"], home }]);
+    assert.equal(find("ページフォルト", shelf)[0][0].location, home);
+  }
 });
