@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 from labs.harness import Background, Done, Lab, World, cgroup, cut, only, program, trial
 
@@ -324,9 +324,9 @@ def _total(resource: str) -> int:
 
 def _stalled(world: World, resource: str, seconds: float = 1) -> float:
     """Return for which part of a short time something waited for a resource."""
-    before, start = _total(resource), time.monotonic()
+    before, start = _total(resource), monotonic()
     world.ask(f"sleep {seconds}")
-    return (_total(resource) - before) / (time.monotonic() - start) / 1e6
+    return (_total(resource) - before) / (monotonic() - start) / 1e6
 
 
 # Load average
