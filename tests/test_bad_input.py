@@ -110,6 +110,13 @@ _BREAKS = {
     "a lab that was never recorded": Break(
         "labs: [sample]", "labs: [sampel]", "実験「sampel」の記録がありません", "labs record"
     ),
+    "a script that is not there": Break(
+        "labs: [sample]",
+        "labs: [sample]\nscripts: [nowhere.js]",
+        "プログラム「nowhere.js」を組めません",
+        "scripts/の下にある",
+        1,
+    ),
     "a description that is too long": Break(
         "description: 検査のための小さな章です。",
         f"description: {'長' * 121}",

