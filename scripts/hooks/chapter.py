@@ -41,7 +41,7 @@ def on_pre_build(*, config: MkDocsConfig) -> None:
 
 def _front_matter(source: Source, fields: dict[str, str]) -> Iterator[Problem]:
     for name, meaning in fields.items():
-        if not source.front_matter.get(name):
+        if source.front_matter.get(name) in (None, ""):  # an empty list says: none of the notes
             cure = f"ファイルの先頭の「---」の間に「{name}: {meaning}」を書いてください"
             yield Problem(source.path, 1, f"前付けに{name}がありません", cure)
     length = len(str(source.front_matter.get("description", "")))
