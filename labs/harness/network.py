@@ -108,9 +108,10 @@ class Network:
         self.cable((a, "eth0", "192.0.2.1/24"), (b, "eth0", "192.0.2.2/24"), mtu)
         return a, b
 
-    def bridge(self, host: Namespace, name: str, *ports: str) -> None:
-        """Join interfaces of a namespace in a bridge."""
-        self._world.set_up(f"ip -n {host.name} link add {name} type bridge")
+    def bridge(self, host: Namespace, name: str, *ports: str, options: str = "") -> None:
+        """Join interfaces of a namespace in a bridge; options are those of its type."""
+        kind = f"type bridge {options}".rstrip()
+        self._world.set_up(f"ip -n {host.name} link add {name} {kind}")
         for port in ports:
             self._world.set_up(f"ip -n {host.name} link set {port} master {name}")
         host.up(name)

@@ -2,7 +2,8 @@
 
 Ports, PIDs, initial sequence numbers and MAC addresses become stand-ins of the same kind and
 width, in the order of their first appearance; a sequence number keeps its distance from the
-initial one. Times and rates are masked. Addresses that a lab chose itself stay.
+initial one. Times and rates are masked. Addresses that a lab chose itself stay, and so do
+broadcast and multicast MAC addresses.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _PATTERNS = (
     r"\bseq (?P<seq>\d{6,})\b",
     r"\bseq \S+:(?P<seq>\d{6,})\b",
     r"\back (?P<seq>\d{6,})\b",
-    r"\b(?P<mac>[0-9a-f]{2}(?::[0-9a-f]{2}){5})\b",
+    r"\b(?P<mac>[0-9a-f][02468ace](?::[0-9a-f]{2}){5})\b",
     r"\b(?P<address>[0-9a-f]{12,16})(?=-[0-9a-f]{12,16} [r-][w-][x-])",
     r"(?<=-)(?P<address>[0-9a-f]{12,16})(?= [r-][w-][x-])",
     r"\b0x(?P<address>[0-9a-f]{8,16})\b",
