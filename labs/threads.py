@@ -78,11 +78,14 @@ def thread():
     new.start()
     new.join()
 
-def cost(make):  # 1回あたりの自分のCPU時間
+def once(make):  # 1回あたりの自分のCPU時間
     begin = time.process_time()
-    for _ in range(40):
+    for _ in range(5):
         make()
-    return (time.process_time() - begin) * 1e6 / 40
+    return (time.process_time() - begin) * 1e6 / 5
+
+def cost(make):  # ほかの負荷に乱されなかった回を取る
+    return min(once(make) for _ in range(10))
 
 def show(when):
     print(f"{when} fork {cost(fork):.0f}、スレッド {cost(thread):.0f}（マイクロ秒）")
