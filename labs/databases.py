@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from labs.harness import Background, Done, Lab, World, program, trial
+from labs.harness import Background, Done, Lab, World, servers, trial
 
 _APT = "sudo apt-get install -y postgresql"
 
@@ -31,26 +29,17 @@ LAB = Lab(
         "mariadb-update-is-in-place": "MariaDBの表（InnoDB）は、同じ長さの更新では大きくならない",
     },
     needs=(
-        trial("PostgreSQLのサーバー", "ls /usr/lib/postgresql/*/bin/initdb", _APT, "postgresql"),
+        *servers.POSTGRESQL,
         trial("pgstattuple", "ls /usr/share/postgresql/*/extension/pgstattuple.control", _APT),
-        program("psql", "postgresql-client"),
-        program("mariadbd", "mariadb-server"),
-        program("mariadb", "mariadb-client"),
-        program("setpriv", "util-linux"),
+        *servers.MARIADB,
     ),
     seconds=8,
 )
 
-_KNOWN = """\
-getent passwd $(id -u) || {
-  (cat /etc/passwd; echo "lab:x:$(id -u):$(id -g)::/tmp/lab:/bin/sh") > passwd
-  mount --bind passwd /etc/passwd
-}"""
-_PSQL = "psql -U postgres"
+_PSQL = servers.PSQL
 _MARIADB = "mariadb -u root shop"
 
 _POOL = "--thread-handling=pool-of-threads --thread-pool-size=1 --thread-pool-idle-timeout=1"
-_SMALL = "--innodb-log-file-size=8M --innodb-buffer-pool-size=16M"
 
 _TABLES = """\
 CREATE TABLE account (id int PRIMARY KEY, balance int);
@@ -118,41 +107,16 @@ def run(world: World) -> None:
 # Servers
 
 
-def _as(user: str) -> str:
-    """Return what runs a daemon as its own user, where we are root."""
-    if os.geteuid() != 0:
-        return ""
-    return f"setpriv --reuid={user} --regid={user} --init-groups "
-
-
-def _home(world: World, user: str, *folders: str) -> None:
-    """Make directories that belong to a daemon's user."""
-    names = " ".join(folders)
-    world.ask(f"mkdir -p {names}" + (f" && chown {user} {names}" if _as(user) else ""))
-
-
 def _start_postgresql(world: World) -> None:
-    _home(world, "postgres", "pg", "/run/postgresql")
-    programs = world.ask("ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1").text.strip()
-    world.ask(_KNOWN)
-    us = _as("postgres")
-    options = "-U postgres --auth=trust --no-sync --encoding=UTF8"
-    world.ask(f"{us}{programs}/initdb -D pg {options}")
-    settings = "-c listen_addresses= -c autovacuum=off -k /run/postgresql"
-    world.start_unseen(f"{us}{programs}/postgres -D pg {settings}")
-    world.ask(f"{_PSQL} -c 'SELECT 1'", until="1 row", code=None)
+    servers.make_postgresql(world)
+    servers.start_postgresql(world, settings="-c autovacuum=off")
     world.file("tables.sql", _TABLES, unseen=True)
     world.ask(f"{_PSQL} -q -f tables.sql -c 'CREATE EXTENSION pgstattuple'")
 
 
 def _start_mariadb(world: World, options: str = "") -> None:
-    _home(world, "mysql", "my", "/run/mysqld")
-    us, data = _as("mysql"), f"--no-defaults --datadir={world.folder}/my"
-    install = "--auth-root-authentication-method=normal --skip-test-db --skip-name-resolve"
-    world.ask(f"{us}mariadb-install-db {data} {install} {_SMALL}")
-    socket = "--socket=/run/mysqld/mysqld.sock --pid-file=/run/mysqld/pid --skip-networking"
-    world.start_unseen(f"{us}mariadbd {data} {socket} {_SMALL} {options}")
-    world.ask("mariadb -u root -e 'SELECT 1'", until="^1", code=None)
+    servers.make_mariadb(world)
+    servers.start_mariadb(world, options=options)
     world.file("tables.sql", _TABLES, unseen=True)
     world.ask(f"mariadb -u root -e 'CREATE DATABASE shop' && {_MARIADB} < tables.sql")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from labs.harness import process, waiting
+from labs.harness.client import Client
 from labs.harness.event import Emit, Event
 from labs.harness.fact import Ledger
 from labs.harness.lab import Lab
@@ -146,6 +147,12 @@ class World:
         session = Session(_prefix(on), f"[{on.name}]" if on else "", self._tell, self.folder)
         self._end.callback(session.close)
         return session
+
+    def client(self, command: str, prompt: str) -> Client:
+        """Connect a database client that is driven one statement at a time."""
+        client = Client(command, prompt, self._tell, self.folder)
+        self._end.callback(client.close)
+        return client
 
     def _tell(self, prompt: str, text: str) -> None:
         if prompt:
