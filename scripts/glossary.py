@@ -186,7 +186,7 @@ def lost(terms: list[Term], anchors: Mapping[str, set[str]], path: Path = FILE) 
 def _entry(term: Term) -> str:
     others = "、".join(spelling for spelling in term.spellings[1:] if spelling != term.english)
     about = f"{term.reading}／{term.english}" if term.english != term.term else term.reading
-    also = f"\n\n別の言い方: {others}" if others else ""
+    also = f"\n\n別の言い方: {others.replace('<', '&lt;')}" if others else ""
     see = f" → [説明している節](../{term.see})" if term.see else ""
     said = f"{term.definition}{see}{also}"
     return f"### {term.term} {{#{term.id}}}\n\n<small>{about}</small>\n\n{said}\n"

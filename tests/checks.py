@@ -13,6 +13,14 @@ from playwright.sync_api import Page
 from scripts.diagrams.fence import find_fences
 from tests.workshop import ROOT
 
+# What Markdown, the theme, the forms and Mermaid's pictures put into an article.
+_TAGS = (
+    "a abbr article aside b blockquote br button circle code dd defs del desc details div dl dt em"
+    " ellipse fieldset figcaption figure foreignObject form g h1 h2 h3 h4 h5 h6 hr i img input kbd"
+    " label legend li line linearGradient link marker mask nav ol option p path pattern polygon"
+    " polyline pre progress rect s script section select small source span stop strong style sub"
+    " summary sup svg symbol table tbody td text textarea th thead title tr tspan ul use"
+)
 _ADDRESS = re.compile(r"\d+(?:\.\d+){3}")
 _AXE = ROOT / "node_modules/axe-core/axe.min.js"
 _OVERFLOW = """() => {
@@ -119,3 +127,9 @@ def lost_addresses(markdown: str, html: str) -> list[str]:
     drawn = "".join(re.findall(r"<svg class=\"diagram.*?</svg>", html, re.S))
     seen = _ADDRESS.findall(re.sub(r"<desc.*?</desc>|<[^>]+>", " ", drawn))
     return sorted(set(_ADDRESS.findall(told)) - set(seen))
+
+
+def unknown_tags(html: str) -> list[str]:
+    """Return what a browser takes for an element although HTML and SVG have none of that name."""
+    article = html.partition("<article")[2].partition("</article>")[0]
+    return sorted(set(re.findall(r"<([a-zA-Z][\w-]*)", article)) - set(_TAGS.split()))

@@ -109,6 +109,7 @@ def test_a_page_is_drawn_and_every_id_is_its_own(url: str, site: Path) -> None:
     assert checks.mermaid(html) == []
     assert checks.bad_ids(html) == []
     assert checks.unnamed_diagrams(html) == []
+    assert checks.unknown_tags(html) == []
 
 
 @pytest.mark.parametrize("url", _CHAPTERS)
@@ -213,6 +214,7 @@ def test_a_doctored_page_is_found_out(browser: Browser) -> None:
         assert any("lines are faint" in found for found in checks.faint_diagrams(page))
         assert any("薄い字" in found for found in checks.faint_diagrams(page))
     assert sorted(checks.bad_ids(_DOCTORED)) == ["_1", "twice"]
+    assert checks.unknown_tags("<article><p>子は<frame-1></p></article>") == ["frame-1"]
     assert checks.mermaid(_DOCTORED) == ["mermaid.min.js"]
     assert len(checks.unnamed_diagrams(_DOCTORED)) == 5
 

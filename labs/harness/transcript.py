@@ -123,7 +123,8 @@ class _Page:
         if self._language or not (self.lines and self.lines[-1].startswith(_SEEN)):
             self._text()
         self.lines.append(f"- {mark} {sentence}（`{self._experiment.id}/{event.label}`）")
-        self.lines.append(_SEEN + event.text.replace("\n", " "))
+        told = event.text.replace("\n", " ").replace("<", "&lt;")  # <port-1> is no tag
+        self.lines.append(_SEEN + told)
 
 
 def markdown(experiment: Experiment, run: Sequence[Event], control: Sequence[Event]) -> str:
