@@ -49,7 +49,7 @@ LAB = Lab(
         trial("CPU 0", "taskset -c 0 true", "CPU 0を使える環境で動かします"),
     ),
     seconds=45,
-    limit=150,
+    limit=240,
     alone=True,
     root=True,
     disk=True,
