@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from scripts import made
 from scripts.problem import Problem
 
 FILE = Path("docs/appendix/glossary.yml")
@@ -208,9 +209,7 @@ def page(terms: list[Term]) -> str:
 
 def write(terms: list[Term], path: Path = PAGE) -> None:
     """Write the page, unless it stands so already: a preview would build again."""
-    text = page(terms)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        path.write_text(text, encoding="utf-8")
+    made.write(path, page(terms))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scripts import made
 from scripts.problem import Problem
 
 LABS = Path("labs")
@@ -135,9 +136,7 @@ def write(records: list[Record], repository: str = "") -> None:
         {PAGE: catalogue(records)} if records else {}
     )
     for path, text in pages.items():
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+        made.write(path, text)
 
 
 def excused(path: Path = UNCITED) -> dict[str, str]:
