@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 
+from mkdocs.config.defaults import MkDocsConfig
+
 from scripts import chromium
 
 VARIABLE = "INFRA_NOTES_PUBLISH"
@@ -22,3 +24,9 @@ def insisted() -> bool:
 def publishes(command: str) -> bool:
     """Return whether the MkDocs command ('build', 'serve', 'gh-deploy') publishes."""
     return command != "serve" and (insisted() or chromium.find() is not None)
+
+
+def is_offline(config: MkDocsConfig) -> bool:
+    """Return whether the site is built to be opened from a disk."""
+    plugin = config.plugins.get("material/offline")
+    return plugin is not None and bool(plugin.config["enabled"])

@@ -14,7 +14,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 from mkdocs.structure.pages import Page
 
-from scripts import glossary
+from scripts import glossary, publishing
 from scripts.bundle import BundleError, bundle, named
 from scripts.setup import ROOT
 
@@ -32,11 +32,6 @@ def on_startup(*, command: Literal["build", "gh-deploy", "serve"], dirty: bool) 
     """Have MkDocs keep this module between the builds of a preview."""
 
 
-def _is_offline(config: MkDocsConfig) -> bool:
-    plugin = config.plugins.get("material/offline")
-    return plugin is not None and bool(plugin.config["enabled"])
-
-
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Build the worker; its address changes with its content.
 
@@ -50,7 +45,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         raise PluginError(f"検索のプログラムを組めません\n{error}") from error
     _bundle.clear()
     _bundle[f"assets/search/{named('worker', worker)}"] = worker
-    if _is_offline(config):
+    if publishing.is_offline(config):
         config.extra["polyfills"] = [_SHIM_ADDRESS]
     return config
 
@@ -98,7 +93,7 @@ def _split(folder: Path, index: dict[str, Any]) -> dict[str, Any]:
 def on_post_build(*, config: MkDocsConfig) -> None:
     """Write the worker and the index; drop what stock search would have loaded."""
     site = Path(config.site_dir)
-    offline = _is_offline(config)
+    offline = publishing.is_offline(config)
     (site / "assets/search").mkdir(parents=True, exist_ok=True)
     for address, worker in _bundle.items():
         (site / address).write_bytes(worker)
