@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help serve build offline test lint labs labs-setup bench permalinks setup browser lock
+.PHONY: help serve build offline pdf publish test lint labs labs-setup bench permalinks setup browser lock
 
 help: ## この一覧
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,6 +17,12 @@ build: setup ## 公開するサイトを site/ に作る
 
 offline: setup ## ネットワークなしで読める一式を dist/ に作る
 	@$(BIN)/python -m scripts.offline
+
+pdf: build ## サイト全体を1つのPDFにする
+	@$(BIN)/python -m scripts.pdf
+
+publish: offline pdf ## 公開するサイトに、PDFとオフライン版を添える
+	@$(BIN)/python -m scripts.build
 
 labs: ## 実験をすべて動かし、記録と比べる
 	@$(PYTHON) -m labs check --all --jobs 2

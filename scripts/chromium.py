@@ -72,20 +72,14 @@ def require() -> str:
     return path
 
 
-def dump_dom(page: Path, *, seconds: int = 300) -> str:
-    """Return the DOM of a local page after its scripts came to rest.
-
-    Raises:
-        NoChromiumError: when there is no Chromium, or it does not finish in `seconds`.
-
-    """
+def _run(page: Path, seconds: int, *flags: str) -> str:
+    """Open a local page; return what Chromium printed."""
     with tempfile.TemporaryDirectory() as profile:
         command = [
             require(),
             *FLAGS,
             f"--user-data-dir={profile}",
-            f"--virtual-time-budget={seconds * 1000}",
-            "--dump-dom",
+            *flags,
             page.as_uri(),
         ]
         try:
@@ -93,3 +87,27 @@ def dump_dom(page: Path, *, seconds: int = 300) -> str:
         except subprocess.TimeoutExpired as slow:
             raise NoChromiumError(f"Chromiumが{seconds}秒以内に終わりませんでした") from slow
     return done.stdout
+
+
+def dump_dom(page: Path, *, seconds: int = 300) -> str:
+    """Return the DOM of a local page after its scripts came to rest.
+
+    Raises:
+        NoChromiumError: when there is no Chromium, or it does not finish in `seconds`.
+
+    """
+    return _run(page, seconds, f"--virtual-time-budget={seconds * 1000}", "--dump-dom")
+
+
+def print_pdf(page: Path, path: Path, *, seconds: int = 900) -> None:
+    """Print a local page with its outline; its own style gives size and margins.
+
+    Raises:
+        NoChromiumError: when there is no Chromium, or it does not finish in `seconds`.
+
+    """
+    flags = ("--no-pdf-header-footer", "--generate-pdf-document-outline")
+    path.unlink(missing_ok=True)
+    _run(page, seconds, *flags, f"--print-to-pdf={path.absolute()}")
+    if not path.is_file():
+        raise NoChromiumError("ChromiumがPDFを返しませんでした。もう一度実行してください")
