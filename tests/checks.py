@@ -77,10 +77,16 @@ def foreign(urls: list[str], address: str) -> list[str]:
     ]
 
 
-def axe(page: Page) -> list[str]:
-    """Return axe violations with the elements they concern."""
+def axe(page: Page, *rules: str, code: bool = True) -> list[str]:
+    """Return axe violations of some rules, or of all, with the elements they concern.
+
+    Without `code`, what stands in code blocks is left out: thousands of words in a few colours.
+    """
     page.evaluate(_AXE.read_text(encoding="utf-8"))
-    result: dict[str, Any] = page.evaluate("axe.run()")
+    scope = {"include": ["body"], "exclude": [] if code else [".highlight code"]}
+    options = {"runOnly": list(rules)} if rules else {}
+    run = "([scope, options]) => axe.run(scope, options)"
+    result: dict[str, Any] = page.evaluate(run, [scope, options])
     return [f"{v['id']}: {v['nodes'][0]['html'][:160]}" for v in result["violations"]]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from labs.harness import mark
 from labs.harness.lab import ROOT, discover
 from labs.harness.waiting import until
 
@@ -21,13 +22,12 @@ _LABS = [
     pytest.param(name, marks=pytest.mark.xdist_group("alone")) if found.lab.alone else name
     for name, found in discover().items()
 ]
-_MARK = "INFRA_NOTES_LAB"
 _PLACES = (
-    "/var/tmp/infra-lab-*",
+    "/var/tmp/infra-lab-{mark}*",
+    "/sys/fs/cgroup/**/infra-lab-{mark}*",
     "/run/netns/*",
     "/tmp/lab",
     "/tmp/disk",
-    "/sys/fs/cgroup/**/infra-lab-*",
 )
 
 pytestmark = [
@@ -69,13 +69,14 @@ def _inside(spaces: set[str]) -> set[Path]:
     return {process for process in _processes() if _namespace(process) in spaces}
 
 
-def _mounts() -> set[str]:
+def _mounts(mark: str) -> set[str]:
     lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    return {line for line in lines if " - tmpfs lab " in line or "infra-lab-" in line}
+    return {line for line in lines if " - tmpfs lab " in line or f"infra-lab-{mark}" in line}
 
 
-def _files() -> set[Path]:
-    return {found for place in _PLACES for found in Path("/").glob(place.lstrip("/"))}
+def _files(mark: str) -> set[Path]:
+    places = [place.format(mark=mark).lstrip("/") for place in _PLACES]
+    return {found for place in places for found in Path("/").glob(place)}
 
 
 def _sandboxes(mark: str) -> set[str]:
@@ -84,18 +85,19 @@ def _sandboxes(mark: str) -> set[str]:
 
 
 def test_a_lab_killed_in_the_middle_leaves_nothing(name: str) -> None:
-    mark, files, mounts = uuid.uuid4().hex, _files(), _mounts()
+    own = uuid.uuid4().hex
+    files, mounts = _files(own), _mounts(own)
     lab = subprocess.Popen(
         _command("run", name),
         cwd=ROOT,
-        env={**os.environ, _MARK: mark},
+        env={**os.environ, mark.VARIABLE: own},
         stdout=subprocess.PIPE,
         text=True,
     )
     assert lab.stdout
     any("✓" in line for line in lab.stdout)  # the first fact is proved, the others are not
-    spaces = _sandboxes(mark)
+    spaces = _sandboxes(own)
     lab.send_signal(signal.SIGKILL)
     lab.wait()
-    until(lambda: not _marked(mark) | _inside(spaces), "名前空間とプロセスが消える")
-    until(lambda: _mounts() <= mounts and _files() <= files, "マウントとファイルが消える")
+    until(lambda: not _marked(own) | _inside(spaces), "名前空間とプロセスが消える")
+    until(lambda: _mounts(own) <= mounts and _files(own) <= files, "マウントとファイルが消える")

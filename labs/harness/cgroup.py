@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from labs.harness import mark
 from labs.harness.world import World
 
 Files = Mapping[str, tuple[str, str]]
@@ -61,4 +62,4 @@ def new(controller: str) -> Path:
     """Return the path of a cgroup that nobody has yet."""
     above = parent(controller)
     assert above, f"no cgroup has the {controller} controller"
-    return above / f"infra-lab-{os.urandom(4).hex()}"
+    return above / f"{mark.prefix()}{os.urandom(4).hex()}"

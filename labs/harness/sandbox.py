@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from labs.harness import mark
 from labs.harness.event import Event, decode
 from labs.harness.lab import ROOT, Experiment
 from labs.harness.problem import LabError
@@ -117,7 +118,7 @@ class Sandbox:
 
 def _disk(files: contextlib.ExitStack) -> str:
     """Make a directory on a real disk, with a janitor that outlives us and removes it."""
-    folder = tempfile.mkdtemp(prefix="infra-lab-", dir=_real_disk())
+    folder = tempfile.mkdtemp(prefix=mark.prefix(), dir=_real_disk())
     janitor = subprocess.Popen(
         ["sh", "-c", _JANITOR, "janitor", folder], stdin=subprocess.PIPE, start_new_session=True
     )
