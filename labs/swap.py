@@ -393,7 +393,9 @@ def _swapoff(world: World) -> None:
 
 
 def _all_back(memory: dict[str, int], answer: str) -> bool:
-    return memory["VmSwap"] == 0 and answer == "同じ内容 メジャーフォルト 0"
+    """Tell whether nothing is left in swap; code of the prompt itself may fault once or twice."""
+    found = re.fullmatch(r"同じ内容 メジャーフォルト (\d+)", answer)
+    return memory["VmSwap"] == 0 and found is not None and int(found[1]) < 10
 
 
 def control(world: World) -> None:
