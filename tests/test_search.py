@@ -140,7 +140,8 @@ def test_search_works_on_the_page_for_what_is_missing(browser: Browser, address:
 
 def test_search_works_after_instant_navigation(browser: Browser, address: str) -> None:
     with opened(browser, address) as page:
-        page.keyboard.press("Escape")
+        page.locator(".md-search__input").press("Escape")
+        expect(page.locator("#__search")).not_to_be_checked()
         page.locator("article a[href*='virtual-memory']").first.click()
         expect(page.locator("h1#virtual-memory")).to_be_visible()
         expect(page.locator("#__search")).not_to_be_checked()
